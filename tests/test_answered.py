@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -68,7 +68,7 @@ def seen(source: Source, answer: int, *, has_id: bool = True, server_id: str | N
 def origin(source: Source | None = None, answer: int = 0) -> Origin:
     around: Sequence[Source] = SOURCES[: source.place] if source is not None else ()
     here = Origin.here()
-    return here._replace(within=tuple(("span", f"{each.name}-{answer}") for each in reversed(around)))
+    return replace(here, within=tuple(("span", f"{each.name}-{answer}") for each in reversed(around)))
 
 
 SEVERAL = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(SOURCES)), unique=True, min_size=1)
@@ -164,7 +164,7 @@ def test_the_session_is_what_the_framework_was_given_whichever_source_comes_firs
         for source in order:
             where = origin(source)
             if source.name == "framework":
-                where = where._replace(conversation="thread")
+                where = replace(where, conversation="thread")
             log_answer([seen(source, 0, has_id=identified)], where)
     (log,) = as_changed(logs)
     # A decorated call is the program's own, and its scope has named it.
@@ -498,8 +498,8 @@ def test_a_finalizer_may_report_an_answer_at_any_moment(is_decorated: bool) -> N
 
     def report() -> None:
         begin(left)
-        log_documents(["Snow."], Origin.here()._replace(within=(left,)))
-        log_answer([Answer(key=left, request=1, usage={"total_tokens": 5})], Origin.here()._replace(within=(left,)))
+        log_documents(["Snow."], replace(Origin.here(), within=(left,)))
+        log_answer([Answer(key=left, request=1, usage={"total_tokens": 5})], replace(Origin.here(), within=(left,)))
         end(left)
 
     nth, was_interrupted = 0, True
@@ -563,10 +563,10 @@ def test_documents_of_a_run_that_ends_meanwhile_are_in_one_log(monkeypatch: pyte
     with captured_logs() as logs:
         contextvars.Context().run(begin, OUTER)
         contextvars.Context().run(begin, INNER, OUTER)
-        log_documents(["Rain."], Origin.here()._replace(within=(INNER,)))
+        log_documents(["Rain."], replace(Origin.here(), within=(INNER,)))
         monkeypatch.setattr(nesting._state, "lock", Late())
-        log_answer([Answer(key=("chat", "1"), text="a")], Origin.here()._replace(within=(INNER,)))
-        log_answer([Answer(key=("chat", "2"), text="b")], Origin.here()._replace(within=(OUTER,)))
+        log_answer([Answer(key=("chat", "1"), text="a")], replace(Origin.here(), within=(INNER,)))
+        log_answer([Answer(key=("chat", "2"), text="b")], replace(Origin.here(), within=(OUTER,)))
     assert [log.get("context") for log in logs.wire] == [None, ["Rain."]]
     assert nesting._state.characters == 0
 
@@ -604,8 +604,8 @@ def test_documents_that_wait_are_counted_and_bounded(steps: list[tuple[str, int]
             elif step == "end":
                 end(name)
             elif step == "retrieve":
-                log_documents(["x" * 3_000_000], Origin.here()._replace(within=(name,)))
+                log_documents(["x" * 3_000_000], replace(Origin.here(), within=(name,)))
             else:
-                log_answer([Answer(key=("chat", f"{number}"), text="a")], Origin.here()._replace(within=(name,)))
+                log_answer([Answer(key=("chat", f"{number}"), text="a")], replace(Origin.here(), within=(name,)))
             waiting = sum(len(text) for each in nesting._state.running.values() for text in each.documents)
             assert waiting == nesting._state.characters <= 8_000_000

@@ -148,13 +148,13 @@ def _add(
     index: dict[Key, tuple[Place[V], ...]], own: tuple[Key, ...], names: tuple[Key, ...], place: Place[V]
 ) -> tuple[Key, ...]:
     """Index a place under further names; return all of its names."""
-    for name in names:
-        if name not in own:
-            own = (*own, name)
-            alike = index.get(name)
-            most = _MOST_LIKE if alike and name[0] == "like" else _MOST_ALIKE
-            index[name] = (place,) if alike is None else (*alike, place)[-most:]
-    return own
+    alone = (place,)
+    new = tuple([name for name in names if name not in own]) if own else names
+    for name in new:
+        alike = index.setdefault(name, alone)
+        if alike is not alone:
+            index[name] = (*alike, place)[-(_MOST_LIKE if name[0] == "like" else _MOST_ALIKE) :]
+    return own + new
 
 
 def _remove(index: dict[Key, tuple[Place[V], ...]], names: tuple[Key, ...], place: Place[V]) -> None:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from athina_trace import _fork
 from athina_trace._answers.ledger import Ledger, Place
@@ -51,7 +51,8 @@ _MOST_ALIKE: Final = 32
 """How many calls of one tool wait for outputs that do not name their call."""
 
 
-class Origin(NamedTuple):
+@dataclass(slots=True)
+class Origin:
     """Where and when a request was made; a standalone log inherits it."""
 
     started_ns: int
@@ -84,7 +85,8 @@ class Origin(NamedTuple):
         """Begin a framework's run here (see `nesting.begin`), and return it as an origin."""
         around = nesting.begin(name, parent, conversation=conversation)
         here = cls.here((name, *around))
-        return here._replace(within=around, conversation=here.named_conversation())
+        here.within, here.conversation = around, here.named_conversation()
+        return here
 
     @property
     def session(self) -> str | None:

@@ -117,10 +117,11 @@ def _response(draft: LogDraft, result: Any, raised: BaseException | None) -> Any
     data: Any = streams.text_of_bytes(result) if issubclass(type(result), bytes) else plain(result)
     pieces = libraries.read(data)
     if not pieces:
+        accumulator = draft.accumulator
         # A result that is not data says less than what the model answered during the call.
-        is_no_data = type(result) is Placeholder or data == type_placeholder(result)
-        answered = is_no_data and draft.accumulator is not None and draft.accumulator.fields().get("response")
-        return None if answered else data
+        if accumulator is not None and (type(result) is Placeholder or data == type_placeholder(result)):
+            data = None if accumulator.fields().get("response") else data
+        return data
     draft.own_accumulator().take_pieces(pieces)
     return libraries.fields_of(pieces).get("response", "")  # of these pieces alone, which may have been recorded before
 

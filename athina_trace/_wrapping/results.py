@@ -197,6 +197,8 @@ def _followed_in(items: Iterable[tuple[Any, Any]], call: Call) -> dict[Any, Any]
             kind = type(item)
             if kind not in RETURNED and kind is not dict and _is_stream(kind) and _layers(item) < _MOST_LAYERS:
                 streams[name] = item
+    if not streams:
+        return {}
     if len(streams) == 1:
         given = {name: follow(stream, call) for name, stream in streams.items()}
     elif any(type_name(type(stream)) == "itertools._tee" for stream in streams.values()):

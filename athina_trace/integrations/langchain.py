@@ -128,12 +128,13 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         if call is not None:
             continue_in(call.around)  # runs of a batch are siblings, not nested
         metadata, origin = given.get("metadata"), _origin(run_id, given)
+        origin.scope = named_by(metadata, origin.scope)
         known: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
         params = {"model": known.get("ls_model_name"), **as_data(normalise(given.get("invocation_params")))}
         self._models.put(
             run_id,
             _Run(
-                origin=origin._replace(scope=named_by(metadata, origin.scope)),
+                origin=origin,
                 prompt=prompt,
                 params=params,
                 node=identifier(known.get("langgraph_node")),

@@ -220,7 +220,7 @@ class AthinaLogger(CustomLogger):
             return
         if isinstance(start_time, datetime) and isinstance(end_time, datetime):
             # By our own clock, it would last until this logger is called.
-            origin = origin._replace(response_time=round((end_time - start_time).total_seconds() * 1000))
+            origin.response_time = round((end_time - start_time).total_seconds() * 1000)
         # The answer of a fallback still has the exception of the failed call.
         error = kwargs.get("exception") if payload.get("status") != "success" else None
         if error is None and payload.get("status") == "failure":
@@ -228,7 +228,7 @@ class AthinaLogger(CustomLogger):
         if error is not None and request is not None and request.payload["response"] is None:
             # LiteLLM also passes nothing on from a failed stream.
             payload = {**payload, "response": child(payload, "response") or _received(request).result()}
-        answer, records, origin = _read(payload, _params(kwargs), origin, error, call=call)
+        answer, records = _read(payload, _params(kwargs), origin, error, call=call)
         if answer.error is not None:
             answer.error = _message_of(answer.error)
         key = kwargs.get("api_key")
@@ -249,10 +249,11 @@ def _begin(call: str, kwargs: Any, *, is_redacted: bool) -> _Request:
     is_silenced = params.get("no-log") is True or (isinstance(headers, dict) and _NO_LOGGING in headers)
     # Without its session, since callbacks of this call may come after the next call is made here.
     origin = Origin.of_run((_SOURCE, call))
+    # Its callbacks mostly come after a decorated call that only returns the answer has ended.
+    origin.is_awaited = origin.open_draft is not None
     request = _Request(
         call=call,
-        # Its callbacks mostly come after a decorated call that only returns the answer has ended.
-        origin=origin._replace(is_awaited=origin.open_draft is not None),
+        origin=origin,
         payload={
             "model": kwargs.get("model"),
             # Copied, since the program may append to its list.
@@ -292,8 +293,7 @@ def _answered(wrapped: Callable[..., None], logging: Any, args: Any, kwargs: Any
         request = _requests.get(identifier(logging.model_call_details.get("litellm_call_id")))
         if request is not None:
             request.result, request.loop = args[0] if args else kwargs.get("result"), asyncio.get_running_loop()
-            milliseconds = (clock.perf_ns() - request.origin.started_ns) // 1_000_000
-            request.origin = request.origin._replace(response_time=milliseconds)
+            request.origin.response_time = (clock.perf_ns() - request.origin.started_ns) // 1_000_000
     wrapped(*args, **kwargs)
 
 
@@ -365,9 +365,9 @@ def _log_left_one(request: _Request) -> None:
         payload["response"] = built.result() if result is None else normalise(result)
     given_up = None if built.ended or result is not None else GeneratorExit()
     payload["status"] = "success" if given_up is None else None
-    answer, records, origin = _read(payload, request.params, request.origin, given_up, call=call)
+    answer, records = _read(payload, request.params, request.origin, given_up, call=call)
     answer.progress = FINISHED if given_up is None else 0
-    log_answer(records, origin, error=given_up)
+    log_answer(records, request.origin, error=given_up)
 
 
 def _received(request: _Request) -> ChatChunks | ResponseEvents:
@@ -420,34 +420,33 @@ def _metadata(params: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _read(
     payload: Data, params: dict[str, Any], origin: Origin, error: BaseException | None, *, call: str | None
-) -> tuple[Answer, list[Any], Origin]:
+) -> tuple[Answer, list[Any]]:
     """Read the records for the log of a request.
 
     Args:
         payload: the data kept from LiteLLM's standard payload.
         params: LiteLLM's own parameters of the call.
-        origin: where the request was made.
+        origin: where the request was made; gets the fields in the call's metadata.
         error: the exception with which it failed.
         call: LiteLLM's id of it.
 
     Returns:
-        The answer, all its records, and the origin with the fields in the call's metadata.
+        The answer, and all its records.
     """
-    metadata, scope, reference = _metadata(params), origin.scope, origin.reference
+    metadata = _metadata(params)
     for place in metadata:
-        scope = named_by(place, scope, further=_NAMED)
-        reference = identifier(place.get("external_reference_id")) or reference
+        origin.scope = named_by(place, origin.scope, further=_NAMED)
+        origin.reference = identifier(place.get("external_reference_id")) or origin.reference
     named = params.get("litellm_session_id"), *(place.get("session_id") for place in metadata)
     conversation = next((own for each in named if (own := identifier(each)) is not None), None)
-    conversation = conversation or string(payload, "session_id") or origin.conversation
-    origin = origin._replace(scope=scope, reference=reference, conversation=conversation)
+    origin.conversation = conversation or string(payload, "session_id") or origin.conversation
     records = _records(payload, error, origin.started_ns)
     answer = seen_by(_SOURCE, call or str(origin.started_ns), records)
     # Fallbacks have the id of the failed call; reports about the same call, as for streams, have the same start time.
     answer.request = f"{answer.request} {payload.get('began')}"
     _add_details(answer, payload, metadata)
     follow_chain(answer, answer.details.get("response_id"))
-    return answer, records, origin
+    return answer, records
 
 
 def _records(payload: Data, error: BaseException | None, order: int) -> list[Any]:

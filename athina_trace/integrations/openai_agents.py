@@ -118,7 +118,8 @@ class AthinaTracingProcessor:
         )
         place = _AGENTS.get(data.type)
         agent = None if place is None else identifier(getattr(data, place, None))
-        return _Span(origin._replace(scope=named_by(metadata, origin.scope)), parent, agent)
+        origin.scope = named_by(metadata, origin.scope)
+        return _Span(origin, parent, agent)
 
 
 def _name(span: Any) -> Key:
@@ -149,12 +150,12 @@ def _log(span: Any, begun: _Span) -> None:
     records, is_answered = _records(data, origin.started_ns)
     if not is_answered and usage:
         # Only for this source: an instrumented client may have seen the content.
-        origin = origin._replace(attributes=_WITHHELD)
+        origin.attributes = _WITHHELD
     elif not is_answered and failure is None:
         given_up = GeneratorExit()  # a stream that was left, or a task that was cancelled
     answer = seen_by(_SOURCE, str(span.span_id), records)
     answer.usage = answer.usage or usage
-    origin = origin._replace(conversation=origin.conversation or answer.session)
+    origin.conversation = origin.conversation or answer.session
     follow_chain(answer, answer.details.get("response_id"))
     if failure is not None:
         found = _OF_CLIENT.fullmatch(failure)

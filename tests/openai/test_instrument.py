@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -366,7 +367,7 @@ def test_memory_stays_flat_over_many_runs(instrumented: Logs, monkeypatch: pytes
         asks = route("POST", f"/threads/thread_{n}/runs")
         assert asks is not None
         options = SimpleNamespace(json_data={"assistant_id": "asst_1"}, extra_json=None, params={})
-        request_record.RequestRecord(asks, options, Origin.here()._replace(started_ns=n), None).finished(
+        request_record.RequestRecord(asks, options, replace(Origin.here(), started_ns=n), None).finished(
             run(f"run_{n}", thread_id=f"thread_{n}")
         )
     assert made == [f"thread_{n}" for n in range(3000 - 1024)]

@@ -178,8 +178,7 @@ class StreamObserver:
             return
         if self._count:
             waited = (self._first_ns - request.origin.started_ns) // 1_000_000
-            attributes = {"chunks": self._count, "time_to_first_chunk_ms": waited}
-            request.origin = request.origin._replace(attributes=attributes)
+            request.origin.attributes = {"chunks": self._count, "time_to_first_chunk_ms": waited}
         elif self._body is not None:
             for event in self._body.events():  # what the program read as lines, bytes or text
                 self._assembler.add(event)

@@ -75,7 +75,7 @@ class AthinaCompletionHook:
             if isinstance(opened, OpenSpan):
                 opened.content = content
             elif isinstance(span, ReadableSpan):
-                log_span(record_of(span, content), Origin.here())
+                log_span(record_of(span, span_id, content), Origin.here())
             elif outputs:
                 # The sampler dropped the span, so there is only the content.
                 attributes = {"gen_ai.operation.name": "chat", **content}

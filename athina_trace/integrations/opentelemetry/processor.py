@@ -87,11 +87,12 @@ class AthinaSpanProcessor(SpanProcessor):
         if not (self.enabled and _runtime.may_trace()):
             return
         try:
-            name = name_of(_id(span.context))
+            span_id = _id(span.context)
+            name = name_of(span_id)
             try:
                 opened = subject_of(name)
                 origin = Origin.here() if opened is None else opened.origin
-                record = record_of(span, opened.content if opened is not None else {})
+                record = record_of(span, span_id, opened.content if opened is not None else {})
                 log_span(record, origin, _attributes_of(opened.around) if opened is not None else ())
             finally:
                 end(name)
@@ -120,22 +121,22 @@ def report_sampler(provider: Any) -> None:
         )
 
 
-def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord:
+def record_of(span: ReadableSpan, span_id: str, content: Mapping[str, Any]) -> SpanRecord:
     """Return a span as plain data.
 
     Args:
         span: the SDK's.
+        span_id: its id, in hexadecimal.
         content: attributes that are not on the span.
     """
     attributes = exact(_attributes(span))
-    scope, status, parent = span.instrumentation_scope, span.status, span.parent
+    scope, status = span.instrumentation_scope, span.status
     # The SDK's list of events copies itself twice, under a lock.
     events = span.events if getattr(span, "_events", True) else ()
     return SpanRecord(
         name=span.name,
         scope=scope.name if scope is not None else "",
-        span_id=_id(span.context),
-        parent_id=_id(parent) if parent is not None else None,
+        span_id=span_id,
         start_ns=span.start_time or 0,
         end_ns=span.end_time or span.start_time or 0,
         attributes={**content, **attributes} if content else attributes,

@@ -29,7 +29,7 @@ def log_span(span: SpanRecord, origin: Origin, around: Iterable[Mapping[str, Any
 
     Args:
         span: the ended span. Spans of other kinds, for example of agents, are ignored.
-        origin: where it started; `within` names the enclosing spans.
+        origin: where it started; `within` names the enclosing spans. Gets the span's time.
         around: the attributes of the enclosing spans, innermost first, which may name session and user.
     """
     kind = kind_of(span.name, span.attributes)
@@ -42,9 +42,9 @@ def log_span(span: SpanRecord, origin: Origin, around: Iterable[Mapping[str, Any
             if answer.previous is not None or (named == "id" and own.startswith("resp_")):
                 is_continuing = answer.previous is not None or any(isinstance(each, ToolOutput) for each in records)
                 follow_chain(answer, own if named == "id" else None, is_continuing=is_continuing)
-            milliseconds = max(0, span.end_ns - span.start_ns) // 1_000_000
+            origin.response_time = max(0, span.end_ns - span.start_ns) // 1_000_000
             error = GeneratorExit() if was_given_up(span) else None
-            log_answer(records, origin._replace(response_time=milliseconds), error=error)
+            log_answer(records, origin, error=error)
             return answer
     elif kind is Kind.TOOL:
         run = read_tool(span)

@@ -31,6 +31,7 @@ class SpanRecord:
     span_id: str
     """16 hexadecimal digits, in lower case."""
     parent_id: str | None = None
+    """Not known of the SDK's spans, which note what is around them when they start."""
     start_ns: int = 0
     end_ns: int = 0
     """Nanoseconds since the epoch."""
