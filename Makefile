@@ -102,12 +102,12 @@ $(VENV)-clients/.installed: tests/clients/requirements.txt tests/clients/package
 		npm install --prefix $(VENV)-clients --no-audit --no-fund --silent; fi
 	@touch $@
 
+# The type checkers take nearly all the time, and each of them one processor, so they run beside each other.
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check
-	@$(BIN)/mypy
-	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy & $(BIN)/pyright --pythonpath $(BIN)/python; pyright=$$?; wait $$! && exit $$pyright
 
 format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix
