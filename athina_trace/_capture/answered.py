@@ -104,16 +104,15 @@ class Origin:
         """The log of the decorated call around the request; None once that has ended, unless it awaits the answer."""
         return None if self.draft is None or (self.draft.ended and not self.is_awaited) else self.draft
 
-    def own_draft(self, answer: Answer | None = None) -> LogDraft:
-        """Return the draft of a standalone log, which the program never sees; `answer`: its only one, if known."""
+    def own_draft(self, conversation: str | None) -> LogDraft:
+        """Return the draft of a standalone log, which the program never sees; `conversation`: its named one."""
         draft = LogDraft({}, {}, dict(self.attributes) if self.attributes else {})
         draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.draft, self.started_ns, self.span
-        draft.only_answer = None if answer is None else (answer, merge([answer]))
         if self.response_time is not None:
             draft.named["response_time"] = self.response_time
         if self.reference is not None:
             draft.named["external_reference_id"] = self.reference
-        if (conversation := self.named_conversation()) is not None:
+        if conversation is not None:
             draft.named["session_id"] = conversation
         return draft
 
@@ -203,7 +202,9 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         open_draft.take(records, scope=origin.scope)
         return
     _state.latest.append(answer)
-    run_now(emission.emit(origin.own_draft(answer), error=error))
+    draft = origin.own_draft(origin.named_conversation())
+    draft.only_answer = answer, merge([answer])
+    run_now(emission.emit(draft, error=error))
 
 
 def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException | None) -> None:
@@ -222,7 +223,7 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
             answer.names += alike
         if is_new := place is None:
             open_draft = origin.open_draft
-            draft = open_draft or origin.own_draft()
+            draft = open_draft or origin.own_draft(conversation)
             # Also in `draft`, since newer answers may displace it from `kept` before it is written.
             kept = _state.keep(draft, answer, is_own=open_draft is None)
             place = _state.ledger.put(answer, kept, within=origin.within, session=session, now=now)

@@ -63,11 +63,10 @@ class _State:
         self.characters = 0
         """In documents that no answer has used yet."""
 
-    def forget_documents(self, running: _Running | None) -> None:
+    def forget_documents(self, running: _Running) -> None:
         """Drop the documents that were retrieved in a span or run."""
-        if running is not None:
-            self.characters -= sum(map(len, running.documents))
-            running.documents = []
+        self.characters -= sum(map(len, running.documents))
+        running.documents = []
 
     def ancestors(self, name: Key | None) -> tuple[Key, ...]:
         """Return a span or run and those around it, up to the first that is no longer running."""
@@ -130,7 +129,8 @@ def begin(
             begun.conversation, begun.session = conversation, current_scope().fields.get("session_id")
         if (known := _state.running.pop(name)) is not None:  # begun before, since something inside was seen first
             begun.documents = known.documents
-        _state.forget_documents(_state.running.put(name, begun))
+        if (oldest := _state.running.put(name, begun)) is not None:
+            _state.forget_documents(oldest)
     _around.set((name, *around[: _MOST_AROUND - 1]))
     return around
 
@@ -144,11 +144,12 @@ def end(name: Key) -> Any:
         ended = _state.running.pop(name)
         if ended is None:
             return None
-        around = _state.running.get(ended.parent) if ended.documents else None
-        if around is not None:
-            around.documents += ended.documents
-        else:
-            _state.forget_documents(ended)
+        if ended.documents:
+            around = _state.running.get(ended.parent)
+            if around is not None:
+                around.documents += ended.documents
+            else:
+                _state.forget_documents(ended)
         return ended.subject
 
 
@@ -215,6 +216,8 @@ def take_documents(name: Key) -> tuple[str, ...]:
         return ()
     with _state.lock:
         running = _state.running.get(name)  # another thread may have ended it meanwhile, and passed its documents on
-        texts = () if running is None else tuple(running.documents)
+        if running is None:
+            return ()
+        texts = tuple(running.documents)
         _state.forget_documents(running)
     return texts

@@ -104,7 +104,7 @@ class StandaloneLogs:
                         each.presume_ended(GeneratorExit())  # unless it is polled soon, which shows how it ended
             if pending is None:
                 asked_here = new or broken_by is not None
-                pending = PendingRun(answer, origin.own_draft(), asked_here=asked_here)
+                pending = PendingRun(answer, origin.own_draft(origin.named_conversation()), asked_here=asked_here)
                 expect(answer, pending.draft, origin)
                 oldest = self._pending.put(answer.key, pending)
                 due += [] if oldest is None else self._due([oldest])
