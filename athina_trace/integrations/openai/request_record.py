@@ -124,7 +124,7 @@ class RequestRecord:
         # Servers finish runs and background responses even if the stream is not read: the program may still poll them.
         continues = bool(answer.details) and (answer.key[0] == RUN or self.params.get("background") is True)
         if error is not None and continues:
-            standalone_logs.stream_broke(answer, records, origin, error)
+            standalone_logs.follow(answer, records, origin, new=False, broken_by=error)
         else:
             standalone_logs.answered(answer, records, origin, new=self.route.asks, error=error)
 

@@ -71,13 +71,9 @@ class StandaloneLogs:
             self.note_logged(answer.key)
             log_answer(records, origin, error=error if given_up else None)
         else:
-            self._follow(answer, records, origin, new=new)
+            self.follow(answer, records, origin, new=new)
 
-    def stream_broke(self, answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException) -> None:
-        """Note that an answer's stream was interrupted or abandoned, while the server continues with the answer."""
-        self._follow(answer, records, origin, new=False, broken_by=error)
-
-    def _follow(
+    def follow(
         self,
         answer: Answer,
         records: Sequence[Record],
@@ -86,6 +82,7 @@ class StandaloneLogs:
         new: bool,
         broken_by: BaseException | None = None,
     ) -> None:
+        """Note an answer's state. `broken_by` interrupted its stream, while the server continues with the answer."""
         due: list[PendingRun] = []
         with self._lock:
             pending = self._pending.get(answer.key)
