@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from athina_trace import _fork
 from athina_trace._answers.memory import UNCHAINED, Chain, ConversationMemory
 from athina_trace._answers.records import RUN, Answer, Key, Record, SessionSeen, ThreadMessage
-from athina_trace._capture.answered import Origin, expect, log_answer
+from athina_trace._capture.answer_logs import Origin, expect, log_answer
 from athina_trace.integrations.openai.exchange import read_exchange
 from athina_trace.integrations.openai.normalise import NOTHING, Data, normalise, string
 from athina_trace.integrations.openai.objects import parse

@@ -18,7 +18,7 @@ from athina_trace import _periodic, _runtime
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import RUN, Answer, Key, Record, ToolCall
 from athina_trace._capture import emission
-from athina_trace._capture.answered import Origin, expect, is_logged, log_answer
+from athina_trace._capture.answer_logs import Origin, expect, is_logged, log_answer
 from athina_trace._capture.draft import LogDraft
 from athina_trace._wrapping.calls import run_now
 from athina_trace.integrations.openai.pending_runs import PendingRun, Stage, is_message_of
