@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 
 import athina_trace
 from athina_trace import _guard, _runtime
-from athina_trace._capture import answered
+from athina_trace._capture import answer_logs
 from tests.support.athina_server import AthinaServer
 
 # A busy machine must not fail tests: neither by Hypothesis's deadline, nor by httpx's default timeout of five seconds.
@@ -68,7 +68,7 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(_guard, "strict", True)
     _guard.reset()
-    answered.reset()
+    answer_logs.reset()
     yield
     runtime = _runtime._runtime
     if runtime is not None:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from athina_trace import _guard
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import AS_SPAN, Answer, Key
-from athina_trace._capture.answered import Origin, is_logged, log_answer
+from athina_trace._capture.answer_logs import Origin, is_logged, log_answer
 from athina_trace._capture.nesting import begin, end, follow_nesting
 from athina_trace._delivery.entry import MAX_KEY_LENGTH, Entry
 from athina_trace._pipeline.writer import Writer

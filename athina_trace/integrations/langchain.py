@@ -24,7 +24,7 @@ import wrapt
 from athina_trace import _guard
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Record, ToolCall
-from athina_trace._capture.answered import Origin, log_answer, log_documents, log_tool_output
+from athina_trace._capture.answer_logs import Origin, log_answer, log_documents, log_tool_output
 from athina_trace._capture.failures import status_of
 from athina_trace._capture.nesting import continue_in, end, follow_nesting, within
 from athina_trace.integrations.frameworks import MOST_RUNNING, follow_chain, identifier, named_by

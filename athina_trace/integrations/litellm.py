@@ -39,7 +39,7 @@ import wrapt
 from athina_trace import _fork, _guard, _periodic
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import FINISHED, Answer
-from athina_trace._capture.answered import Origin, log_answer
+from athina_trace._capture.answer_logs import Origin, log_answer
 from athina_trace._capture.nesting import end, follow_nesting
 from athina_trace._clock import clock
 from athina_trace._serialization.secrets import MASKED

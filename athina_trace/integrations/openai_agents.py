@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from athina_trace import _guard
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import Answer, Key
-from athina_trace._capture.answered import Origin, log_answer, log_tool_output
+from athina_trace._capture.answer_logs import Origin, log_answer, log_tool_output
 from athina_trace._capture.nesting import end, follow_nesting
 from athina_trace.integrations.frameworks import MOST_RUNNING, follow_chain, identifier, named_by, seen_by
 from athina_trace.integrations.openai.common import usage_counts

@@ -22,7 +22,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 import athina_trace
-from athina_trace._capture import answered
+from athina_trace._capture import answer_logs
 from athina_trace._serialization import looks_secret
 from athina_trace._serving.athina_api import RefusedRequest
 from athina_trace.gateway import traces
@@ -49,9 +49,9 @@ MODEL = {
 
 @pytest.fixture(autouse=True)
 def _nothing_is_known() -> Iterator[None]:
-    answered.reset()
+    answer_logs.reset()
     yield
-    answered.reset()
+    answer_logs.reset()
 
 
 def value(data: Any) -> AnyValue:
@@ -193,7 +193,7 @@ TURN = [
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(order=st.permutations(TURN), sizes=st.lists(st.integers(1, 4), min_size=4, max_size=4))
 def test_spans_may_arrive_in_any_order_and_any_batches(serve: Serve, order: list[Span], sizes: list[int]) -> None:
-    answered.reset()
+    answer_logs.reset()
     athina_trace.configure(outbox=":memory:")
     batches = iter(order)
     with httpx.Client(base_url=serve(), headers=CLIENT, trust_env=False) as client:
@@ -223,7 +223,7 @@ def test_a_repeated_batch_is_logged_once(logs: Logs, client: httpx.Client) -> No
         send(client, *TURN)
     assert len(logs()) == 1
     # After a restart of the gateway, Athina recognises the repetition by the reference.
-    answered.reset()
+    answer_logs.reset()
     with httpx.Client(base_url=str(client.base_url), headers=CLIENT, trust_env=False) as again:
         send(again, *TURN)
     assert len(logs()) == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from athina_trace._capture import answered
+from athina_trace._capture import answer_logs
 from athina_trace.integrations.openai.request_record import memory
 from athina_trace.integrations.openai.standalone_logs import standalone_logs
 from athina_trace.testing import captured_logs
@@ -50,7 +50,7 @@ def _forgotten(_imported: None) -> Iterator[None]:
         warnings.simplefilter("ignore")
         yield
         gc.collect()
-    answered.reset()
+    answer_logs.reset()
     standalone_logs.reset()
     memory.reset()
 

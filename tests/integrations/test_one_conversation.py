@@ -13,7 +13,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from athina_trace import athina_session
-from athina_trace._capture import answered
+from athina_trace._capture import answer_logs
 from athina_trace.testing import captured_logs
 from tests.openai.samples import chat
 from tests.openai.server import Server
@@ -44,7 +44,7 @@ def expected_of(source: Source) -> list[dict[str, Any]]:
 @functools.cache  # some instrumentations, once disabled and enabled again, see everything twice
 def seen_by(number: int) -> list[dict[str, Any]]:
     source = SOURCES[number]
-    answered.reset()  # each stand-in uses the same ids
+    answer_logs.reset()  # each stand-in uses the same ids
     with standin() as server, captured_logs() as logs:
         with source.switch_on(), athina_session("thread_1", customer_id="acme"):
             source.talk(server)

@@ -32,7 +32,7 @@ from athina_trace import (
     uninstrument_openai,
 )
 from athina_trace._capture import emission
-from athina_trace._capture.answered import Origin
+from athina_trace._capture.answer_logs import Origin
 from athina_trace._clock import clock
 from athina_trace._wrapping import callables
 from athina_trace.integrations.openai import normalise, patches, request_record

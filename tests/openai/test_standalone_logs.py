@@ -22,8 +22,8 @@ import athina_trace
 from athina_trace import _runtime, athina_session, instrument_openai
 from athina_trace._answers.memory import ConversationMemory
 from athina_trace._answers.records import RUN, Answer, Key, ThreadMessage
-from athina_trace._capture import answered, nesting
-from athina_trace._capture.answered import Origin
+from athina_trace._capture import answer_logs, nesting
+from athina_trace._capture.answer_logs import Origin
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace.errors import OutboxError
@@ -257,7 +257,7 @@ def test_a_finalizer_may_report_an_answer_while_others_are_followed(
         nth += 1
         with captured_logs() as captured:
             standalone_logs.reset()
-            answered.reset()
+            answer_logs.reset()
             memory = ConversationMemory()
             was_interrupted = run_interrupted(nth, followed, report)
         assert sorted(log.response for log in captured) == ["", *["Snow."] * was_interrupted], nth

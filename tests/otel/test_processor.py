@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import athina_trace
 from athina_trace import athina_private, athina_session, instrument_openai, uninstrument_openai
-from athina_trace._capture import answered
+from athina_trace._capture import answer_logs
 from athina_trace.integrations.opentelemetry import AthinaCompletionHook, AthinaSpanProcessor
 from athina_trace.testing import CapturedLogs, captured_logs
 from tests.openai.samples import chat
@@ -298,7 +298,7 @@ def test_tasks_log_under_their_own_sessions(logs: CapturedLogs) -> None:
 
 @given(HOSTILE, st.text(max_size=20))
 def test_no_span_prevents_the_next_log(attributes: dict[str, Any], name: str) -> None:
-    answered.reset()
+    answer_logs.reset()
     with captured_logs() as logs:
         processor, made = AthinaSpanProcessor(), tracer()
         span = TracerProvider().get_tracer("hostile").start_span(name)
@@ -307,7 +307,7 @@ def test_no_span_prevents_the_next_log(attributes: dict[str, Any], name: str) ->
         span.end()
         span._attributes = attributes
         processor.on_end(span)
-        answered.reset()
+        answer_logs.reset()
         chat_span(made)
     assert logs.wire[-1]["user_query"] == QUESTION
 
@@ -323,7 +323,7 @@ class Raising:
 def test_spans_may_end_in_any_order_and_thread_and_give_one_log_each_in_their_session(
     order: list[int], nested: list[bool], has_ids: bool
 ) -> None:
-    answered.reset()
+    answer_logs.reset()
     provider, processor = TracerProvider(), AthinaSpanProcessor()
     for each in (processor, processor, AthinaSpanProcessor()):
         provider.add_span_processor(each)

@@ -16,7 +16,7 @@ from athina_trace import _guard, _runtime
 from athina_trace._answers.records import Key
 from athina_trace._capture import nesting
 from athina_trace._capture.active_span import span_attributes
-from athina_trace._capture.answered import Origin
+from athina_trace._capture.answer_logs import Origin
 from athina_trace._capture.draft import current_draft
 from athina_trace._clock import clock
 from athina_trace._wrapping import callables

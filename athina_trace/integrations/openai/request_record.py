@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from athina_trace import _fork
 from athina_trace._answers.memory import UNCHAINED, Chain, ConversationMemory
 from athina_trace._answers.records import RUN, Answer, Key, Record, SessionSeen, ThreadMessage
-from athina_trace._capture.answered import Origin, expect, log_answer
+from athina_trace._capture.answer_logs import Origin, expect, log_answer
 from athina_trace.integrations.openai.exchange import read_exchange
 from athina_trace.integrations.openai.normalise import NOTHING, Data, normalise, string
 from athina_trace.integrations.openai.objects import parse
@@ -124,7 +124,7 @@ class RequestRecord:
         # Servers finish runs and background responses even if the stream is not read: the program may still poll them.
         continues = bool(answer.details) and (answer.key[0] == RUN or self.params.get("background") is True)
         if error is not None and continues:
-            standalone_logs.stream_broke(answer, records, origin, error)
+            standalone_logs.follow(answer, records, origin, new=False, broken_by=error)
         else:
             standalone_logs.answered(answer, records, origin, new=self.route.asks, error=error)
 

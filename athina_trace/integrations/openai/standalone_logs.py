@@ -18,7 +18,7 @@ from athina_trace import _periodic, _runtime
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import RUN, Answer, Key, Record, ToolCall
 from athina_trace._capture import emission
-from athina_trace._capture.answered import Origin, expect, is_logged, log_answer
+from athina_trace._capture.answer_logs import Origin, expect, is_logged, log_answer
 from athina_trace._capture.draft import LogDraft
 from athina_trace._wrapping.calls import run_now
 from athina_trace.integrations.openai.pending_runs import PendingRun, Stage, is_message_of
@@ -71,13 +71,9 @@ class StandaloneLogs:
             self.note_logged(answer.key)
             log_answer(records, origin, error=error if given_up else None)
         else:
-            self._follow(answer, records, origin, new=new)
+            self.follow(answer, records, origin, new=new)
 
-    def stream_broke(self, answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException) -> None:
-        """Note that an answer's stream was interrupted or abandoned, while the server continues with the answer."""
-        self._follow(answer, records, origin, new=False, broken_by=error)
-
-    def _follow(
+    def follow(
         self,
         answer: Answer,
         records: Sequence[Record],
@@ -86,6 +82,7 @@ class StandaloneLogs:
         new: bool,
         broken_by: BaseException | None = None,
     ) -> None:
+        """Note an answer's state. `broken_by` interrupted its stream, while the server continues with the answer."""
         due: list[PendingRun] = []
         with self._lock:
             pending = self._pending.get(answer.key)

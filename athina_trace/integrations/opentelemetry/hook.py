@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from athina_trace import _guard, _runtime
 from athina_trace._answers.records import Key
-from athina_trace._capture.answered import Origin
+from athina_trace._capture.answer_logs import Origin
 from athina_trace._capture.nesting import add_surrounding, follow_nesting, subject_of
 from athina_trace._serialization import plain
 from athina_trace.integrations.opentelemetry.processor import OpenSpan, record_of

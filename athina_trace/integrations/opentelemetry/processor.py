@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from athina_trace import _guard, _runtime
-from athina_trace._capture.answered import Origin
+from athina_trace._capture.answer_logs import Origin
 from athina_trace._capture.nesting import begin, end, follow_nesting, subject_of
 from athina_trace.integrations.opentelemetry.reader import name_of
 from athina_trace.integrations.opentelemetry.span_logs import log_span

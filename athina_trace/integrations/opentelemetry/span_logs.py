@@ -7,7 +7,7 @@ from typing import Any
 
 from athina_trace import _runtime
 from athina_trace._answers.records import Answer, ToolOutput
-from athina_trace._capture.answered import Origin, log_answer, log_documents, log_tool_output
+from athina_trace._capture.answer_logs import Origin, log_answer, log_documents, log_tool_output
 from athina_trace.integrations.frameworks import follow_chain
 from athina_trace.integrations.opentelemetry.reader import (
     Kind,

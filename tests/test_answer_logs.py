@@ -18,8 +18,8 @@ import athina_trace
 from athina_trace import athina_private, athina_session, current_log
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import AS_OBJECT, AS_SPAN, AS_TYPED, Answer, Key, ToolCall, ToolOutput
-from athina_trace._capture import answered, nesting
-from athina_trace._capture.answered import Origin, log_answer, log_documents, log_tool_output
+from athina_trace._capture import answer_logs, nesting
+from athina_trace._capture.answer_logs import Origin, log_answer, log_documents, log_tool_output
 from athina_trace._capture.nesting import begin, end, follow_nesting
 from athina_trace._clock import clock
 from athina_trace.testing import captured_logs
@@ -89,7 +89,7 @@ def what_it_knows(source: Source) -> dict[str, Any]:
 def test_any_order_of_sources_is_one_log_with_the_union(
     order: list[Source], identified: set[Source], decorated: bool
 ) -> None:
-    answered.reset()
+    answer_logs.reset()
     with captured_logs() as logs:
         call = athina_trace.athina_trace() if decorated else athina_session()
         with call:
@@ -111,12 +111,12 @@ def test_answers_seen_only_by_clients_are_logged_as_usual_and_not_remembered(
     found = []
     for others in (True, False):
         monkeypatch.setattr(nesting, "is_followed", others)
-        answered.reset()
+        answer_logs.reset()
         with captured_logs() as logs, athina_session("thread", customer_id="disney"), ExitStack() as stack:
             if decorated:
                 stack.enter_context(athina_trace.athina_trace())
             log_answer([seen(client, 0, **known)], Origin.here(), error=error)
-        assert answered.is_logged(seen(client, 0, **known), Origin.here()) is others
+        assert answer_logs.is_logged(seen(client, 0, **known), Origin.here()) is others
         (log,) = logs
         found.append({**dict(log), "external_reference_id": None, "response_time": None})
     assert found[0] == found[1]
@@ -142,7 +142,7 @@ def test_an_answer_seen_only_by_a_client_is_known_to_a_source_that_is_enabled_ne
 def test_many_answers_at_once_are_each_one_log_and_none_under_anothers_session(
     order: list[tuple[int, Source]], same_id: bool, identified: set[int]
 ) -> None:
-    answered.reset()
+    answer_logs.reset()
     with captured_logs() as logs:
         for answer, source in order:
             with athina_session(f"session {answer}"):
@@ -157,7 +157,7 @@ def test_many_answers_at_once_are_each_one_log_and_none_under_anothers_session(
 def test_the_session_is_what_the_framework_was_given_whichever_source_comes_first(
     order: list[Source], identified: bool, scope: str | None, call: str | None
 ) -> None:
-    answered.reset()
+    answer_logs.reset()
     with captured_logs() as logs, athina_session(scope), ExitStack() as stack:
         if call is not None:
             stack.enter_context(athina_trace.athina_trace())
@@ -271,7 +271,7 @@ def test_a_source_without_ids_may_see_an_answer_that_has_one(later: Source, own:
 def test_equal_failures_without_ids_are_one_log_per_request(
     requests: list[int], nested: set[int], nothing_inside: bool
 ) -> None:
-    answered.reset()
+    answer_logs.reset()
     waiting = {
         request: [source for source in reversed(SOURCES) if source.name or not nothing_inside] for request in requests
     }
@@ -316,7 +316,7 @@ def call_of(answer: Answer, **changed: Any) -> ToolCall:
 
 @given(st.permutations(SOURCES), st.integers(0, 3))
 def test_tool_calls_of_one_answer_are_merged_under_any_id_with_their_output(order: list[Source], when: int) -> None:
-    answered.reset()
+    answer_logs.reset()
     ids = {"framework": "#0", "spans": "fc_1", "": "call_1"}
     with captured_logs() as logs:
         for source in order:
@@ -440,7 +440,7 @@ def test_memory_is_bounded() -> None:
             made = seen(SOURCES[-1], number, text="x" * 2000)
             begin(("span", str(number)))
             log_answer([made, call_of(made, id=f"call_{number}")], origin())
-    state = answered._state
+    state = answer_logs._state
     assert len(state.ledger) == len(state.callers) == len(nesting._state.running) == 4096
     assert len(state.ledger._named) <= 3 * 4096
     assert len(state.changeable) <= 1024
@@ -449,7 +449,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_an_answer_beyond_the_memory_limit_is_still_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answered, "_MOST_CHARACTERS", 5)
+    monkeypatch.setattr(answer_logs, "_MOST_CHARACTERS", 5)
     with captured_logs() as logs:
         log_answer([seen(SOURCES[0], 0)], origin())
         log_answer([seen(SOURCES[0], 0, cost=0.5)], origin())
@@ -505,7 +505,7 @@ def test_a_finalizer_may_report_an_answer_at_any_moment(is_decorated: bool) -> N
     nth, was_interrupted = 0, True
     while was_interrupted:
         nth += 1
-        answered.reset()
+        answer_logs.reset()
         with captured_logs() as logs:
             was_interrupted = run_interrupted(nth, work, report)
         counted = sum(log["total_tokens"] for log in as_changed(logs))
@@ -530,7 +530,7 @@ def test_objects_that_the_program_records_itself_are_the_answer_that_a_span_saw(
             log_answer([seen(span, 0, text="Rain.", usage={"total_tokens": 7})], Origin.here())
             current_log().record(completion)
         assert [log["total_tokens"] for log in logs.wire] == [7], order
-        answered.reset()
+        answer_logs.reset()
 
 
 # Python warns of threads, which an earlier test may have left running: the child only logs and ends.
@@ -559,7 +559,7 @@ def test_documents_of_a_run_that_ends_meanwhile_are_in_one_log(monkeypatch: pyte
 
         def __exit__(self, *_: object) -> None: ...
 
-    answered.reset()
+    answer_logs.reset()
     with captured_logs() as logs:
         contextvars.Context().run(begin, OUTER)
         contextvars.Context().run(begin, INNER, OUTER)
@@ -595,7 +595,7 @@ def test_what_is_put_again_can_be_found_at_every_moment() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "end", "retrieve", "answer"]), st.integers(0, 5))))
 def test_documents_that_wait_are_counted_and_bounded(steps: list[tuple[str, int]]) -> None:
-    answered.reset()
+    answer_logs.reset()
     with captured_logs():
         for step, number in steps:
             name: Key = ("span", str(number))
