@@ -160,6 +160,10 @@ ANSWERS: dict[str, tuple[Any, dict[str, Any]]] = {
         OLLAMA,
         {"total_tokens": 8, "language_model_id": "llama", "tool_calls": [{**CALL, "id": None}]},
     ),
+    "ollama, counts in text": (
+        {**OLLAMA_COUNTS, "response": "On its way.", "prompt_eval_count": "5", "eval_count": 3.0},
+        {"total_tokens": 8},
+    ),
     "ollama, generate": ({**OLLAMA_COUNTS, "response": "On its way."}, {"total_tokens": 8}),
     "cohere": (COHERE, {"total_tokens": 8, "completion_tokens": 3, "tool_calls": [CALL]}),
     "llama index": (llama_index_answer("On its way."), {}),

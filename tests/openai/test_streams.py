@@ -128,18 +128,19 @@ WHOLE_TEXTS = [
 ]
 DELTAS = [event("output_text.delta", output_index=0, content_index=0, delta=part) for part in ("It ", "rains.")]
 ADDED = [event("output_item.added", output_index=0, item={"type": "message", "role": "assistant", "content": []})]
+WHOLE_ADDED = [event("output_item.added", output_index=0, item={"type": "message", "content": [PART]})]
 PART_ADDED = [event("content_part.added", output_index=0, content_index=0, part={"type": "output_text", "text": ""})]
 
 
 @pytest.mark.parametrize("end", [[], [event("completed", response=samples.response("resp_1"))]], ids=["cut", "empty"])
-@pytest.mark.parametrize("before", [[], ADDED, ADDED + PART_ADDED, DELTAS, ADDED + PART_ADDED + DELTAS])
+@pytest.mark.parametrize("before", [[], ADDED, WHOLE_ADDED, ADDED + PART_ADDED, DELTAS, ADDED + PART_ADDED + DELTAS])
 @pytest.mark.parametrize("whole", WHOLE_TEXTS)
 def test_a_whole_text_in_a_stream_is_read_once_with_or_without_deltas(
     whole: list[Wire], before: list[Wire], end: list[Wire]
 ) -> None:
     log = log_of(ResponseEvents(), [RESPONSE_EVENTS[0], *before, *whole, *end])
     assert log["response"] == "It rains."
-    cites = any("annotations" in str(each) for each in whole)
+    cites = any("annotations" in str(each) for each in before + whole)
     assert log["custom_attributes"].get("citations") == ("http://a.test" if cites else None)
 
 
@@ -162,6 +163,12 @@ def test_whole_arguments_in_a_stream_are_read_once_with_or_without_deltas(
     events += [event(f"{streamed}.done", output_index=0, **{name: "{}"})]
     (call,) = log_of(ResponseEvents(), [RESPONSE_EVENTS[0], *events, *end])["tool_calls"]
     assert call.get(call["type"], call)[name] == "{}"
+
+
+def test_items_after_those_of_an_interrupted_responses_last_snapshot_are_kept() -> None:
+    snapshot = samples.response("resp_1", samples.output_text("Clouds."), status="in_progress")
+    rain = event("output_text.delta", output_index=1, content_index=0, delta="It rains.")
+    assert log_of(ResponseEvents(), [event("in_progress", response=snapshot), rain])["response"] == "Clouds.\nIt rains."
 
 
 def test_whole_thoughts_in_a_stream_are_not_the_answer() -> None:

@@ -8,8 +8,8 @@ objects are read by `integrations.openai`.
 """
 
 from athina_trace._answers.libraries.answers import answer_of, read
-from athina_trace._answers.libraries.counts import COUNTS
+from athina_trace._answers.libraries.counts import COUNTS, as_count
 from athina_trace._answers.libraries.pieces import Answers, Piece, fields_of
 from athina_trace._answers.libraries.prompts import prompt_of
 
-__all__ = ["COUNTS", "Answers", "Piece", "answer_of", "fields_of", "prompt_of", "read"]
+__all__ = ["COUNTS", "Answers", "Piece", "answer_of", "as_count", "fields_of", "prompt_of", "read"]

@@ -30,19 +30,29 @@ COUNTS: Final = {
 }
 """Libraries' and servers' names for token counts, in snake case and camel case → Athina's."""
 
+_MOST_DIGITS: Final = 18
+"""Digits of a count that is sent as text."""
 USAGES: Final = ("usage", "usage_metadata", "usageMetadata", "token_usage", "tokenUsage", "models_usage", "_lm_usage")
 BESIDE: Final = ("meta", "_meta", "metadata", "response_metadata", "metrics", "accumulated_usage", "raw")
 """Fields that may contain the counts or the model."""
 MODELS: Final = ("model", "model_name", "modelName", "model_version", "modelVersion", "modelId")
 
 
+def as_count(value: Any) -> int | None:
+    """Return a count as an integer; it may also be a float without a fraction, or digits. None for anything else."""
+    if type(value) is int:
+        return value if value >= 0 else None
+    if type(value) is str:
+        return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
+    return int(value) if type(value) is float and value >= 0 and value.is_integer() else None
+
+
 def counts_of(usage: Any) -> dict[str, int]:
     """Return token counts under Athina's names."""
     counts: dict[str, int] = {}
-    for given, count in usage.items() if isinstance(usage, dict) else ():
-        # Cohere's counts are floats.
-        if given in COUNTS and isinstance(count, int | float) and not isinstance(count, bool):
-            counts[COUNTS[given]] = int(count)
+    for given, value in usage.items() if isinstance(usage, dict) else ():
+        if given in COUNTS and (count := as_count(value)) is not None:
+            counts[COUNTS[given]] = count
     return counts
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from athina_trace._answers.libraries import COUNTS
+from athina_trace._answers.libraries import COUNTS, as_count
 from athina_trace._answers.records import ToolOutput
 from athina_trace._serialization.secrets import MASKED
-from athina_trace.integrations.openai.normalise import Data, as_count, child, children, members, number, string
+from athina_trace.integrations.openai.normalise import Data, child, children, members, number, string
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -18,12 +18,12 @@ from typing import Any
 from pydantic_core import from_json
 
 from athina_trace import _guard
+from athina_trace._answers.libraries import as_count
 
 __all__ = [
     "NOTHING",
     "Data",
     "answer_of",
-    "as_count",
     "as_data",
     "body_of",
     "child",
@@ -49,8 +49,6 @@ _SMALL = 65_536
 """Bytes of a body that is read as it is."""
 _MOST_CHARACTERS = 32_000_000
 """Limit for all strings of `_LONG` characters or more together."""
-_MOST_DIGITS = 18
-"""Digits of a count that is sent as text."""
 _SCALARS = frozenset({int, float, bool, type(None)})
 
 
@@ -260,17 +258,8 @@ def number(data: Data, name: str) -> float | None:
 
 
 def count(data: Data, name: str) -> int | None:
-    """Return the count at `name` (a float without a fraction is one, and so are digits); None for anything else."""
+    """Return the count at `name`, as `as_count` does."""
     return as_count(data.get(name))
-
-
-def as_count(value: Any) -> int | None:
-    """Return a count as an integer; None for anything else."""
-    if type(value) is int:
-        return value if value >= 0 else None
-    if type(value) is str:
-        return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
-    return int(value) if type(value) is float and value >= 0 and value.is_integer() else None
 
 
 def as_data(value: Any) -> Data:

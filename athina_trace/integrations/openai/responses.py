@@ -165,7 +165,10 @@ class ResponseEvents:
             self._add_deltas()
             if item := child(event, "item"):
                 begins = kind == "response.output_item.added"
-                self._output[place] = dict(item) if begins else _filled(item, self._output.get(place))
+                self._output[place] = taken = dict(item) if begins else _filled(item, self._output.get(place))
+                if parts := members(taken, "content"):  # events refer to them by their numbers
+                    numbered = enumerate(parts)
+                    taken["content"] = [{"index": n, **part} if type(part) is dict else part for n, part in numbered]
         elif kind.endswith(".done"):
             self._add_whole(kind, event)
 
@@ -203,9 +206,10 @@ class ResponseEvents:
         self._add_deltas()
         arrived: dict[str, Any] = {}
         if self._output:
-            items = children(self._snapshot or {}, "output")
-            arrived["output"] = [_filled(item, self._output.get(place)) for place, item in enumerate(items)]
-            arrived["output"] = arrived["output"] or [item for _, item in sorted(self._output.items())]
+            shown = dict(enumerate(children(self._snapshot or {}, "output")))
+            if not (shown and self.ended):
+                shown = {**self._output, **shown}
+            arrived["output"] = [_filled(item, self._output.get(place)) for place, item in sorted(shown.items())]
         # An error ends the stream without an event that contains the response.
         if self._error is not None:
             arrived |= {"error": self._error, "status": "failed"}
