@@ -46,6 +46,8 @@ class Place(Generic[V]):
     requests: dict[str, int | str] = field(default_factory=dict)
     """By source, the request or span with which it saw the answer."""
     failed: bool = False
+    query: int = 0
+    """The hash of its question; the question itself may be long."""
 
 
 class Ledger(Generic[V]):
@@ -66,6 +68,8 @@ class Ledger(Generic[V]):
     ) -> Place[V] | None:
         """Return the place of an answer that another source has seen, or this source, with the same request.
 
+        Or with a request inside: a framework may mark the classes and functions around a request as models, too.
+
         Args:
             answer: this source's snapshot. Among its names, `("like", …)` is for answers without an id.
             within: the spans and runs in which this source saw it.
@@ -81,7 +85,7 @@ class Ledger(Generic[V]):
             known = place.requests.get(answer.source)
             if known is not None and answer.request is not None:
                 # Different requests of one source are different answers, even if the server repeats their id.
-                if known != answer.request:
+                if known != answer.request and not _is_around(answer, names, place):
                     continue
             elif vote == _BY_ID and session is not None is not place.session != session:
                 continue
@@ -112,7 +116,7 @@ class Ledger(Generic[V]):
         self, answer: Answer, value: V, *, within: tuple[Key, ...] = (), session: object = None, now: float = 0.0
     ) -> Place[V]:
         """Give an answer a new place."""
-        place = Place(answer.key, value, session)
+        place = Place(answer.key, value, session, query=hash(answer.query))
         self._places.append(place)
         self.note(place, answer, within=within, now=now)
         if len(self._places) > self._most:
@@ -131,6 +135,13 @@ class Ledger(Generic[V]):
             place.requests.setdefault(answer.source, answer.request)
         if answer.error is not None:
             place.failed = True
+
+
+def _is_around(answer: Answer, names: tuple[Key, ...], place: Place[V]) -> bool:
+    """Return whether an answer only repeats one inside it: to the same question, without tokens or an id of its own."""
+    if answer.usage or answer.key not in place.within or place.query != hash(answer.query):
+        return False
+    return not any(name[0] == "id" for name in names)
 
 
 def _are_others(names: tuple[Key, ...], known: tuple[Key, ...]) -> bool:

@@ -22,7 +22,7 @@ from athina_trace import _fork
 from athina_trace._answers.ledger import Ledger, Place
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.merge import merge
-from athina_trace._answers.records import RUN, Answer, Documents, Key, Record, ToolCall, ToolOutput
+from athina_trace._answers.records import AS_FUNCTION, RUN, Answer, Documents, Key, Record, ToolCall, ToolOutput
 from athina_trace._capture import emission, nesting
 from athina_trace._capture.active_span import span_attributes
 from athina_trace._capture.draft import LogDraft, current_draft
@@ -214,8 +214,7 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
     alike = _likeness(answer, records, session)
     # If there is an id, it is the last name.
     has_id = bool(answer.names) and answer.names[-1][0] == "id"
-    if not has_id:
-        answer.names += alike
+    answer.names += () if has_id else alike
     now = clock.monotonic()
     with _state.lock:
         place = _state.find(answer, origin, now)
@@ -229,6 +228,8 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
             place = _state.ledger.put(answer, kept, within=origin.within, session=session, now=now)
         else:
             kept, draft = place.value, None
+            if place.requests.get(answer.source, answer.request) != answer.request:  # it is around the known request
+                _distinguish(records, answer)
             _state.ledger.note(place, answer, within=origin.within, now=now)
         if origin.within:
             own += [Documents(texts=texts) for name in origin.within if (texts := nesting.take_documents(name))]
@@ -356,6 +357,14 @@ def _rename(records: Iterable[Record], answer: Key, key: Key) -> None:
             record.key = key
         elif isinstance(record, ToolCall) and record.owner == answer:
             record.owner = key
+
+
+def _distinguish(records: Iterable[Record], answer: Answer) -> None:
+    """Give an answer and its calls a source of their own: they are one source's second report of a known answer."""
+    answer.source, answer.fidelity = f"{answer.source} around {answer.request}", AS_FUNCTION
+    for record in records:
+        if isinstance(record, ToolCall) and record.owner == answer.key:
+            record.source = answer.source
 
 
 def _note_calls(records: Iterable[Record], kept: _Kept, origin: Origin) -> None:

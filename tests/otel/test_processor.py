@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,51 @@ def test_an_outer_function_span_of_kind_llm_is_not_logged_again(failed: bool, lo
     expected = (QUESTION, "" if failed else ANSWER, None if failed else 7, "No." if failed else None)
     found = [tuple(log.get(name) for name in ("user_query", "response", "total_tokens", "error")) for log in logs.wire]
     assert found == [expected] * 2
+
+
+@pytest.mark.parametrize("failed", [False, True])
+@pytest.mark.parametrize("is_decorated", [False, True])
+def test_outer_model_spans_without_tokens_repeat_the_answer_inside(
+    failed: bool, is_decorated: bool, logs: CapturedLogs
+) -> None:
+    """Such as those of LlamaIndex's structured models, which write the answer in their own way."""
+    made = tracer()
+    asked = {"llm.input_messages.0.message.role": "user", "llm.input_messages.0.message.content": QUESTION}
+    kind: Any = {"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o"}
+    answered = "llm.output_messages.0.message.content"
+    inner: Any = {} if failed else {answered: '{"sun": true}', "llm.token_count.total": 7}
+    outer: Any = {} if failed else {answered: '{"sun":true}'}
+
+    def ask() -> None:
+        with ExitStack() as around:
+            for attributes in (outer, outer, inner):
+                span = around.enter_context(
+                    made.start_as_current_span("chat", attributes={**kind, **asked, **attributes})
+                )
+                if failed:
+                    span.set_status(trace.StatusCode.ERROR, "No.")
+
+    for _ in range(2):
+        athina_trace.athina_trace(ask)() if is_decorated else ask()
+    text, error = ("", "No.") if failed else ('{"sun": true}', None)
+    found = [tuple(log.get(name) for name in ("user_query", "response", "error", "total_tokens")) for log in logs.wire]
+    assert found == [(QUESTION, text, error, None if failed else 7)] * 2
+
+
+def test_a_model_asked_within_the_span_of_another_is_another_answer(logs: CapturedLogs) -> None:
+    made, kind = tracer(), {"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o"}
+
+    def spoken(number: int) -> dict[str, Any]:
+        asked, came = "llm.input_messages.0.message", "llm.output_messages.0.message"
+        texts = {f"{asked}.content": f"Question {number}", f"{came}.content": f"Answer {number}"}
+        return {**kind, f"{asked}.role": "user", **texts}
+
+    with (
+        made.start_as_current_span("stream", attributes=spoken(1)),
+        made.start_as_current_span("chat", attributes=spoken(2)),
+    ):
+        pass
+    assert sorted(log["response"] for log in logs.wire) == ["Answer 1", "Answer 2"]
 
 
 def test_a_closed_stream_is_incomplete_without_an_error(logs: CapturedLogs) -> None:
