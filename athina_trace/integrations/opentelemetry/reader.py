@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
+from athina_trace._answers.libraries import as_count
 from athina_trace._answers.records import AS_FUNCTION, AS_SPAN, Answer, Key, Record, ToolCall, ToolOutput
 from athina_trace._serialization import plain
 from athina_trace.integrations.opentelemetry.messages import Content, Message, Output, ToolRequest, read_content
 from athina_trace.integrations.opentelemetry.spans import SpanRecord
 from athina_trace.integrations.opentelemetry.values import (
-    as_count,
     as_number,
     count_of,
     decoded,

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from athina_trace._answers.libraries import as_count
+
 __all__ = [
-    "as_count",
     "as_number",
     "compact",
     "count_of",
@@ -89,12 +90,6 @@ def as_number(value: Any) -> float | None:
 def count_of(attributes: Mapping[str, Any], *names: str) -> int | None:
     """Return the first of these attributes that is a count."""
     return next((count for name in names if (count := as_count(attributes.get(name))) is not None), None)
-
-
-def as_count(value: Any) -> int | None:
-    """Return a count, or that in a text; None for anything else, and for a negative number: some write -1 for none."""
-    number = as_number(value)
-    return int(number) if number is not None and number >= 0 else None
 
 
 def decoded(value: Any) -> Any:
