@@ -156,3 +156,24 @@ def test_the_runtime_builds_all_models_for_which_pydantic_holds_a_lock(tmp_path:
         ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
     )
     assert (out, err) == ("True True\n", "")
+
+
+def test_logs_that_wait_for_a_start_are_not_logged_by_a_child_as_well(tmp_path: Path) -> None:
+    out, _ = processes.run(
+        """
+        import os
+        import athina_trace as a
+        from athina_trace import _runtime
+        settings_class, _runtime._settings_class = _runtime._settings_class, lambda: 1 / 0
+        a.log_inference(response="of the parent")
+        child = os.fork()
+        _runtime._settings_class, _runtime._retry_at = settings_class, float("-inf")
+        a.log_inference(response="of the parent, later" if child else "of the child")
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+        print(sorted(log["response"] for log in a.recent_logs()))
+        """,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    assert out == "['of the child', 'of the parent', 'of the parent, later']\n"
