@@ -78,10 +78,10 @@ def _take() -> bool:
 
 
 def _after_fork_in_child() -> None:
-    global _runtime, _maker, _trouble, _dropped  # noqa: PLW0603 - there is one for each process
+    global _runtime, _maker, _trouble, _dropped, _retry_at  # noqa: PLW0603 - there is one for each process
     # What waits for a runtime, its parent logs.
     _afterwards.clear()
-    _trouble, _dropped = None, 0
+    _trouble, _dropped, _retry_at = None, 0, float("-inf")
     if _waited_in_vain:
         _maker = None  # that thread does not exist here: its lock, and its half-imported modules, stay locked for ever
     # In a hook, since comparing process ids would cost each call a system call.
@@ -159,12 +159,14 @@ def _make_first() -> Runtime | None:
         # Another thread may have made it meanwhile.
         if _runtime is None:
             _install(_make(_abandoned[-1].settings if _abandoned else _environment_settings()))
-    if start.error is not None:
+    if start.error is not None and _runtime is None:
+        is_first = _trouble is None
+        _trouble = f"athina_trace could not start: {start.error!r}"
+        # After `_trouble`, since in between, logs of other threads would neither try to start nor wait.
         _retry_at = clock.monotonic() + _RETRY_SECONDS
-        if _trouble is None:
+        if is_first:
             with _guard.shield("registering an exit handler"):
                 _register_exit()
-        _trouble = f"athina_trace could not start: {start.error!r}"
     _catch_up()
     return _runtime
 
@@ -303,6 +305,8 @@ def _register_exit() -> None:
 
 def _at_childs_end(**_: object) -> None:
     """Close the runtime and make another: before Python 3.13, a child's threads may still log after this."""
+    if _afterwards:
+        _retried()
     runtime = _runtime
     if runtime is None:
         return

@@ -167,7 +167,9 @@ def test_logs_that_wait_for_a_start_are_not_logged_by_a_child_as_well(tmp_path: 
         settings_class, _runtime._settings_class = _runtime._settings_class, lambda: 1 / 0
         a.log_inference(response="of the parent")
         child = os.fork()
-        _runtime._settings_class, _runtime._retry_at = settings_class, float("-inf")
+        _runtime._settings_class = settings_class
+        if child:
+            _runtime._retry_at = float("-inf")
         a.log_inference(response="of the parent, later" if child else "of the child")
         if not child:
             os._exit(0)
@@ -177,3 +179,23 @@ def test_logs_that_wait_for_a_start_are_not_logged_by_a_child_as_well(tmp_path: 
         ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
     )
     assert out == "['of the child', 'of the parent', 'of the parent, later']\n"
+
+
+def test_logs_of_a_pools_process_that_wait_for_a_start_are_kept_at_its_end(tmp_path: Path) -> None:
+    out, _ = processes.run(
+        """
+        import multiprocessing
+        import athina_trace as a
+        from athina_trace import _runtime
+        def work():
+            settings_class, _runtime._settings_class = _runtime._settings_class, lambda: 1 / 0
+            a.log_inference(response="of the child")
+            _runtime._settings_class = settings_class
+        child = multiprocessing.get_context("fork").Process(target=work)
+        child.start()
+        child.join()
+        print([log["response"] for log in a.recent_logs()])
+        """,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    assert out == "['of the child']\n"
