@@ -27,6 +27,7 @@ import wrapt
 
 import athina_trace
 from athina_trace import Delivered, _guard, _runtime, configure, flush, log_inference, recent_logs, status
+from athina_trace._clock import clock
 from athina_trace._pipeline.hooks import Notifier
 from tests.conftest import KEY
 from tests.support import athina_server, processes
@@ -331,6 +332,26 @@ def test_a_failed_start_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [log["user_query"] for log in recent_logs()] == ["first", "second", "fourth"]
     assert (status().made, status().waiting, status().dropped) == (4, 3, 1)
     assert status().paused == "there is no API key: set ATHINA_API_KEY"
+
+
+def test_a_log_that_waits_for_a_start_has_its_own_duration_and_all_changes(
+    athina: AthinaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_guard, "strict", False)
+    seconds = [0.0]
+    monkeypatch.setattr(clock, "perf_ns", lambda: int(seconds[0] * 1e9))
+    for name, value in {"ATHINA_API_KEY": KEY, "ATHINA_BASE_URL": athina.url}.items():
+        monkeypatch.setenv(name, value)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(_runtime, "_settings_class", lambda: 1 / 0)
+        with athina_trace.athina_trace() as log:
+            seconds[0] += 1
+        log.update(user_feedback=1)
+        seconds[0] = 3600
+    assert flush(60)
+    first, change = athina.accepted
+    assert (first.json["response_time"], change.json["user_feedback"]) == (1000, 1)
 
 
 @pytest.mark.parametrize("mask", ["fails:mask", "no_such_module:mask", "nonsense"])

@@ -7,6 +7,7 @@ from athina_trace._capture.assemble import assemble
 from athina_trace._capture.changes import LateChanges
 from athina_trace._capture.draft import LogDraft
 from athina_trace._capture.failures import outcome
+from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING
 from athina_trace._wrapping.calls import DeferredWork, run_now
 
@@ -16,9 +17,12 @@ def emit(draft: LogDraft, result: object = None, error: BaseException | None = N
     options = draft.options
     try:
         # First, so that what another thread records from now on becomes a change, rather than being lost.
-        draft.late = late = LateChanges(options.redaction)
+        if (late := draft.late) is None:  # else the log waited, and so may changes
+            draft.late = late = LateChanges(options.redaction)
         runtime = _runtime.active()
         if runtime is None:
+            # Now, since it does not include the wait.
+            draft.named.setdefault("response_time", (clock.perf_ns() - draft.started_ns) // 1_000_000)
             _runtime.afterwards(lambda: run_now(emit(draft, result, error)))
             return None
         redaction = runtime.pipeline.redaction
