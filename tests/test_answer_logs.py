@@ -204,6 +204,15 @@ def test_two_requests_of_one_source_are_two_answers_whatever_their_id() -> None:
     assert [log["response"] for log in as_changed(logs)] == ["Answer 1", "Answer 2"]
 
 
+def test_what_a_client_looks_up_of_an_answer_that_it_asked_for_is_its_newest_snapshot() -> None:
+    made = seen(SOURCES[-1], 0, text="Answer", status="in_progress", progress=1)
+    with captured_logs() as logs, athina_trace.athina_trace():
+        log_answer([made], origin())
+        log_answer([replace(made, request=None, text="Answer, longer", status="cancelling")], origin())
+    (log,) = as_changed(logs)
+    assert (log["response"], log["custom_attributes"]["status"]) == ("Answer, longer", "cancelling")
+
+
 @pytest.mark.parametrize(
     ("later", "changed", "count"),
     [

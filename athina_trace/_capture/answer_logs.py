@@ -228,7 +228,8 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
             place = _state.ledger.put(answer, kept, within=origin.within, session=session, now=now)
         else:
             kept, draft = place.value, None
-            if place.requests.get(answer.source, answer.request) != answer.request:  # it is around the known request
+            # Around the known request, rather than looked up later.
+            if answer.request is not None and place.requests.get(answer.source, answer.request) != answer.request:
                 _distinguish(records, answer)
             _state.ledger.note(place, answer, within=origin.within, now=now)
         if origin.within:
