@@ -171,12 +171,15 @@ def test_items_after_those_of_an_interrupted_responses_last_snapshot_are_kept() 
     assert log_of(ResponseEvents(), [event("in_progress", response=snapshot), rain])["response"] == "Clouds.\nIt rains."
 
 
-def test_whole_thoughts_in_a_stream_are_not_the_answer() -> None:
-    thought = {"type": "reasoning_text", "text": "Clouds."}
+@pytest.mark.parametrize("item", [{"type": "reasoning", "summary": []}, {"type": "message", "content": []}, None])
+def test_whole_thoughts_in_a_stream_are_not_the_answer(item: Wire | None) -> None:
+    """Some servers do not announce the item of thoughts, or give it the place of the message."""
+    thought, summary = ({"type": kind, "text": "Clouds."} for kind in ("reasoning_text", "summary_text"))
     events = [
-        event("output_item.added", output_index=0, item={"type": "reasoning", "summary": []}),
+        *([event("output_item.added", output_index=0, item=item)] if item is not None else []),
         event("reasoning_text.done", output_index=0, content_index=0, text="Clouds."),
         event("content_part.done", output_index=0, content_index=0, part=thought),
+        event("reasoning_summary_part.done", output_index=0, summary_index=0, part=summary),
         event("output_text.done", **{**RAIN, "output_index": 1}),
     ]
     assert log_of(ResponseEvents(), events)["response"] == "It rains."

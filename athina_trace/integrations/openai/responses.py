@@ -196,6 +196,8 @@ class ResponseEvents:
         if of_deltas in _CONTENT_DELTAS:
             part_kind, name = _CONTENT_DELTAS[of_deltas]
             part = {"type": part_kind, name: event.get(name)}
+        elif kind != "response.content_part.done" or part.get("type") == "reasoning_text":
+            return  # no text of a message, even if its item has a message's place
         if content_text([part]) and self._output.get(place, {}).get("type", "message") == "message":
             index, item = count(event, "content_index") or 0, self._output.setdefault(place, {})
             grow(item, {"type": "message", "content": [{"index": index}]})
