@@ -141,6 +141,8 @@ def _is_around(answer: Answer, names: tuple[Key, ...], place: Place[V]) -> bool:
     """Return whether an answer only repeats one inside it: to the same question, without tokens or an id of its own."""
     if answer.usage or answer.key not in place.within or place.query != hash(answer.query):
         return False
+    if answer.query is None and answer.text:
+        return False  # nothing shows that its text is a repetition
     return not any(name[0] == "id" for name in names)
 
 

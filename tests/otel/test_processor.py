@@ -298,12 +298,14 @@ def test_outer_model_spans_without_tokens_repeat_the_answer_inside(
     assert found == [(QUESTION, text, error, None if failed else 7)] * 2
 
 
-def test_a_model_asked_within_the_span_of_another_is_another_answer(logs: CapturedLogs) -> None:
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_a_model_asked_within_the_span_of_another_is_another_answer(is_asked: bool, logs: CapturedLogs) -> None:
+    """As long as their questions are not known to be the same."""
     made, kind = tracer(), {"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o"}
 
     def spoken(number: int) -> dict[str, Any]:
         asked, came = "llm.input_messages.0.message", "llm.output_messages.0.message"
-        texts = {f"{asked}.content": f"Question {number}", f"{came}.content": f"Answer {number}"}
+        texts = {f"{asked}.content": f"Question {number}" if is_asked else "", f"{came}.content": f"Answer {number}"}
         return {**kind, f"{asked}.role": "user", **texts}
 
     with (
