@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -128,6 +129,7 @@ class _Round:
     """Some requests at one level, to be compared with those at another."""
 
     began: float
+    first_answered: float
     seconds: float = 0.0
     answers: int = 0
     good: int = 0
@@ -138,7 +140,9 @@ class Limit:
 
     Two adjacent levels are compared by the cost of a good answer: the total seconds of all requests, also of failed
     ones, per good answer. A busy server, one that sheds load and an interpreter whose threads compete all look the
-    same: more requests in flight bring no more answers. If two thirds of a round fail, the level is halved at once.
+    same: more requests in flight bring no more answers. So does one that answers no more than so many connections: a
+    request counts, too, if a whole round was answered while it was not. If two thirds of a round fail, the level is
+    halved at once.
 
     A compute-bound program is different: the more of our threads wait for the interpreter (GIL), the more they get of
     it, at the program's expense. Then their share of the CPU time bounds the level.
@@ -158,12 +162,19 @@ class Limit:
         self._next_share = 0.0  # when the share may change the level again
         self._round: _Round | None = None
 
-    def record(self, now: float, seconds: float, *, good: bool, share: float = 0.0) -> bool:
+    def record(
+        self, now: float, seconds: float, *, good: bool, unanswered: Iterable[InFlight] = (), share: float = 0.0
+    ) -> bool:
         """Record a request at the current level that ran while more were waiting; return whether the level changes.
 
-        `share`: our threads' share of the CPU time of a compute-bound program, 0 to 1.
+        Args:
+            now: monotonic seconds.
+            seconds: how long it took.
+            good: whether it succeeded.
+            unanswered: the requests that are still in flight.
+            share: our threads' share of the CPU time of a compute-bound program, 0 to 1.
         """
-        level, round_ = self.value, self._round or _Round(now - seconds)
+        level, round_ = self.value, self._round or _Round(now - seconds, now)
         round_.seconds += seconds
         round_.answers += 1
         round_.good += good
@@ -171,6 +182,7 @@ class Limit:
         self._round = None if round_.answers >= level and is_long else round_
         if self._round is not None:
             return False
+        round_.seconds += sum(now - each.begins for each in unanswered if each.begins < round_.first_answered)
         cost = round_.seconds / round_.good if round_.good else math.inf
         is_bad = level > 1 and round_.good * 3 <= round_.answers
         if is_bad:
@@ -549,13 +561,17 @@ class Concurrency:
             is_queue: whether a log that is kept blocks all logs behind it, of any session.
         """
         self.gate = Gate(name, is_queue=is_queue)
-        self.in_flight = 0
-        """The number of requests that have begun and not ended."""
         self.latency = Histogram()
         """Seconds from the start of a request to its answer or failure."""
         self._limit = Limit(most)
         self._rate = Rate()
+        self._in_flight: set[InFlight] = set()
         self._ticket = 0  # grows with each change: requests that began before it say nothing about the state since
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests have begun and not ended."""
+        return len(self._in_flight)
 
     @property
     def limit(self) -> int:
@@ -571,8 +587,9 @@ class Concurrency:
     def begin(self, now: float, key: str, reference: str, kind: Kind = "log") -> InFlight:
         """Begin a request at `now`; the result says when to send it."""
         delay = self._rate.delay(now)
-        self.in_flight += 1
-        return InFlight(key, reference, kind, self._ticket, now + delay, delay > 0, self._rate.slowdowns)
+        request = InFlight(key, reference, kind, self._ticket, now + delay, delay > 0, self._rate.slowdowns)
+        self._in_flight.add(request)
+        return request
 
     def end(
         self, request: InFlight, outcome: Outcome, now: float, *, waiting: bool, chance: float, share: float = 0.0
@@ -587,7 +604,7 @@ class Concurrency:
             chance: a random number, 0 to 1.
             share: our threads' share of the CPU time of a compute-bound program, 0 to 1.
         """
-        self.in_flight -= 1
+        self._in_flight.discard(request)
         self.latency.observe(now - request.begins)
         found, is_current, was_shut = verdict(outcome.status), request.ticket == self._ticket, self.gate.is_shut
         if found is Verdict.UNCERTAIN:
@@ -606,12 +623,13 @@ class Concurrency:
                 self._limit.reset()
         elif is_current and waiting and not request.is_paced:
             good = found is not Verdict.RETRY
-            self._ticket += self._limit.record(now, now - request.begins, good=good, share=share)
+            seconds = now - request.begins
+            self._ticket += self._limit.record(now, seconds, good=good, unanswered=self._in_flight, share=share)
         return found
 
-    def abandon(self) -> None:
+    def abandon(self, request: InFlight) -> None:
         """Forget a request that will never end, since its sender died."""
-        self.in_flight -= 1
+        self._in_flight.discard(request)
 
     def _failed(self, request: InFlight, outcome: Outcome, now: float, chance: float) -> None:
         if outcome.status == THROTTLED:

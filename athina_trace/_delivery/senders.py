@@ -28,8 +28,8 @@ from athina_trace._delivery.retry import THROTTLED, Verdict, verdict
 from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.truncate import halved, truncate
 
-_SUPERVISE_SECONDS = 1.0
-"""How often busy senders are supervised."""
+_SUPERVISE_SECONDS = 0.25
+"""How often busy senders are supervised; if a request takes longer, those that send nothing close their connections."""
 _STALL_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 """How long an idle sender lives on, with its connection; the last one always does."""
@@ -168,7 +168,7 @@ class Senders:
                 raise
 
     def supervise(self) -> float:
-        """Supervise the senders: replace dead ones, abort overdue requests, allow more requests if all hang.
+        """Supervise the senders: replace dead ones, abort overdue requests, and see to it that others do not hang.
 
         Returns:
             In how many seconds to supervise them again.
@@ -179,9 +179,15 @@ class Senders:
             if sender.connection is not None:
                 sender.connection.expire()
         with self._lock:
+            now = self._clock.monotonic()
             begun = [request.begins for request in self._requests.values()]
-            if self._is_waiting() and begun and self._clock.monotonic() - max(begun) > _STALL_SECONDS:
+            if self._is_waiting() and begun and now - max(begun) > _STALL_SECONDS:
                 self.controller.stalled()
+            if begun and now - min(begun) > _SUPERVISE_SECONDS:
+                # Some servers answer one connection for each of their workers, and the others once these are closed.
+                for sender in senders:
+                    if sender not in self._requests and sender.connection is not None:
+                        sender.connection.close()
             self._wake()
         self._start_where_needed()
         return _SUPERVISE_SECONDS if self._is_waiting() or any(sender.held for sender in senders) else math.inf
@@ -204,8 +210,8 @@ class Senders:
             # connection, the entry may have been sent.
             message, sent = f"a sender died: {sender.error!r}", sender.connection is not None
             outcome = Outcome(None, message=message, possible_duplicate=sent)
-            if self._requests.pop(sender, None) is not None:
-                self.controller.abandon()
+            if (request := self._requests.pop(sender, None)) is not None:
+                self.controller.abandon(request)
             while sender.held:
                 lease = sender.held[0]
                 with self._lock:

@@ -213,6 +213,12 @@ def test_a_saturated_server_gets_no_more_requests() -> None:
     assert sim.most_in_flight <= 32
 
 
+def test_a_server_that_answers_few_connections_gets_no_more_requests() -> None:
+    """Beyond so many, requests are not answered until they time out."""
+    sim = run(lambda sim: (0.1, TAKEN) if sim.in_flight <= 8 else (10.0, Outcome(None, possible_duplicate=True)), 5)
+    assert sim.most_in_flight <= 16
+
+
 def test_senders_that_take_turns_stay_few_once_a_slow_server_is_quick_again() -> None:
     sim = run(slow(0.1), 5)
     assert sim.controller.limit >= 32

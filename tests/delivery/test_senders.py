@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import linecache
+import socket
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -290,6 +293,45 @@ def test_one_hanging_request_blocks_no_other_session() -> None:
         time.sleep(0.01)
     is_over.set()
     stepped.engine.finish(5)
+
+
+class OfWorker(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(0.05)
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+def work(listener: socket.socket) -> None:
+    """Serve one connection after the other, each until it is closed."""
+    with suppress(OSError):
+        while True:
+            connection, address = listener.accept()
+            with connection, suppress(OSError):
+                OfWorker(connection, address, None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_a_server_that_answers_few_connections_gets_as_many() -> None:
+    """Beyond its number of workers, it accepts connections, and answers none until another one is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(3):
+            threading.Thread(target=work, args=(listener,), daemon=True).start()
+        athina_trace.configure(api_key="key", base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        for number in range(200):
+            athina_trace.log_inference(response="", session_id=str(number))
+        report = athina_trace.flush(60)
+        assert (report.delivered, report.waiting) == (200, 0)
+        assert athina_trace.status().possible_duplicates == 0, "none waited for its answer until it timed out"
+        athina_trace.shutdown(0)
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_senders_beyond_the_limit_rest_without_a_lease_until_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
