@@ -29,7 +29,7 @@ from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.truncate import halved, truncate
 
 _SUPERVISE_SECONDS = 0.25
-"""How often busy senders are supervised; if a request takes longer, those that send nothing close their connections."""
+"""How often busy senders are supervised."""
 _STALL_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 """How long an idle sender lives on, with its connection; the last one always does."""
@@ -140,6 +140,8 @@ class Senders:
         self._senders: list[_Sender] = []
         self._requests: dict[_Sender, InFlight] = {}
         """The requests in flight."""
+        self._newest_ended = -math.inf
+        """When the newest of those that have ended began."""
         self._lock = _TurnLock()
         self._closed = threading.Event()
 
@@ -183,8 +185,9 @@ class Senders:
             begun = [request.begins for request in self._requests.values()]
             if self._is_waiting() and begun and now - max(begun) > _STALL_SECONDS:
                 self.controller.stalled()
-            if begun and now - min(begun) > _SUPERVISE_SECONDS:
-                # Some servers answer one connection for each of their workers, and the others once these are closed.
+            if begun and min(begun) < min(self._newest_ended, now - _SUPERVISE_SECONDS):
+                # It was overtaken. Some servers answer a connection for each of their workers, and others only once one
+                # of these is closed.
                 for sender in senders:
                     if sender not in self._requests and sender.connection is not None:
                         sender.connection.close()
@@ -317,6 +320,7 @@ class Senders:
         """Report the outcome of a request to the controller; return the verdict on its log."""
         with self._lock:
             del self._requests[sender]
+            self._newest_ended = max(self._newest_ended, request.begins)
             verdict = self.controller.end(
                 request,
                 outcome,

@@ -334,6 +334,36 @@ def test_a_server_that_answers_few_connections_gets_as_many() -> None:
         listener.shutdown(socket.SHUT_RDWR)
 
 
+def test_idle_connections_stay_open_until_a_request_is_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each log for a slow server would need a new one."""
+    athina, may_answer = Athina(), threading.Semaphore(0)
+    closed: list[None] = []
+    athina.answer = lambda reference, _: TAKEN if reference == "quick" or may_answer.acquire(timeout=60) else DOWN
+    monkeypatch.setattr(athina, "close", lambda: closed.append(None))
+    monkeypatch.setattr(senders_module, "_SUPERVISE_SECONDS", 0.0)
+    senders = senders_of(athina)
+    limit = senders.controller._limit
+    monkeypatch.setattr(limit, "record", lambda *_, **__: False)
+    limit.value = 2
+    for number in range(2):  # so that both have a connection
+        senders.submit(lease_of(str(number)))
+        senders.start()
+    until(lambda: athina.in_flight == 2)
+    for _ in range(2):
+        may_answer.release()
+    until(lambda: not any(sender.held for sender in senders._senders))
+    senders.submit(lease_of("slow"))
+    until(lambda: athina.in_flight == 1)
+    senders.supervise()
+    assert not closed
+    senders.submit(lease_of("quick"))
+    until(lambda: "quick" in athina.tries and len(senders._requests) == 1)
+    senders.supervise()
+    assert len(closed) == 1
+    may_answer.release()
+    senders.close(5)
+
+
 def test_senders_beyond_the_limit_rest_without_a_lease_until_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a lease, a sender would be woken by each answer, and block its conversation meanwhile."""
     athina, may_answer = Athina(), threading.Semaphore(0)
