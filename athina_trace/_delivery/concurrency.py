@@ -35,6 +35,11 @@ ROUND_SECONDS = 0.25
 _ROUND_ANSWERS = 8
 _STALLED_LIMIT = 8
 """While nothing is answered, the level is still raised up to this: one hanging request must not block the others."""
+HANGING_SECONDS = 0.25
+_HANGING = 3
+_LATEST = 64
+"""A request that takes longer, and this many times as long as the quickest of so many latest answers, hangs. If fewer
+were compared, all of them might be answers to requests that had been hanging."""
 FIRST_UP_SECONDS = 0.03
 UP_SECONDS = 2.0
 DOWN_SECONDS = 4.0
@@ -566,6 +571,7 @@ class Concurrency:
         self._limit = Limit(most)
         self._rate = Rate()
         self._in_flight: set[InFlight] = set()
+        self._latest: deque[float] = deque(maxlen=_LATEST)  # the seconds until the latest answers
         self._ticket = 0  # grows with each change: requests that began before it say nothing about the state since
 
     @property
@@ -605,6 +611,8 @@ class Concurrency:
             share: our threads' share of the CPU time of a compute-bound program, 0 to 1.
         """
         self._in_flight.discard(request)
+        if outcome.status is not None:
+            self._latest.append(now - request.begins)
         self.latency.observe(now - request.begins)
         found, is_current, was_shut = verdict(outcome.status), request.ticket == self._ticket, self.gate.is_shut
         if found is Verdict.UNCERTAIN:
@@ -643,6 +651,11 @@ class Concurrency:
                 self.gate.asked_to_wait(outcome, outcome.retry_after * (1 + chance / 4), now)
                 return
         self.gate.failed(request.key, outcome, now, chance=chance, limit=self.limit)
+
+    def is_any_hanging(self, now: float) -> bool:
+        """Return whether a request in flight already takes much longer than the quickest did lately."""
+        longest = max(HANGING_SECONDS, _HANGING * min(self._latest, default=0.0))
+        return any(now - each.begins > longest for each in self._in_flight)
 
     def stalled(self) -> None:
         """Record that no request in flight has been answered for long while more wait."""

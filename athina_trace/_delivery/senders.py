@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from athina_trace import _guard
-from athina_trace._delivery.concurrency import Concurrency, InFlight
+from athina_trace._delivery.concurrency import HANGING_SECONDS, Concurrency, InFlight
 from athina_trace._delivery.destination import ATHINA
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.response import Outcome
@@ -28,7 +28,7 @@ from athina_trace._delivery.retry import THROTTLED, Verdict, verdict
 from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.truncate import halved, truncate
 
-_SUPERVISE_SECONDS = 0.25
+_SUPERVISE_SECONDS = HANGING_SECONDS
 """How often busy senders are supervised."""
 _STALL_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
@@ -140,8 +140,6 @@ class Senders:
         self._senders: list[_Sender] = []
         self._requests: dict[_Sender, InFlight] = {}
         """The requests in flight."""
-        self._newest_ended = -math.inf
-        """When the newest of those that have ended began."""
         self._lock = _TurnLock()
         self._closed = threading.Event()
 
@@ -185,9 +183,8 @@ class Senders:
             begun = [request.begins for request in self._requests.values()]
             if self._is_waiting() and begun and now - max(begun) > _STALL_SECONDS:
                 self.controller.stalled()
-            if begun and min(begun) < min(self._newest_ended, now - _SUPERVISE_SECONDS):
-                # It was overtaken. Some servers answer a connection for each of their workers, and others only once one
-                # of these is closed.
+            if self.controller.is_any_hanging(now):
+                # Some servers answer a connection for each of their workers, and others once one of these is closed.
                 for sender in senders:
                     if sender not in self._requests and sender.connection is not None:
                         sender.connection.close()
@@ -320,7 +317,6 @@ class Senders:
         """Report the outcome of a request to the controller; return the verdict on its log."""
         with self._lock:
             del self._requests[sender]
-            self._newest_ended = max(self._newest_ended, request.begins)
             verdict = self.controller.end(
                 request,
                 outcome,

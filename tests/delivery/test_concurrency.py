@@ -219,6 +219,20 @@ def test_a_server_that_answers_few_connections_gets_no_more_requests() -> None:
     assert sim.most_in_flight <= 16
 
 
+@pytest.mark.parametrize(("seconds", "longest"), [(0.01, 0.25), (0.4, 1.2)])
+def test_a_request_hangs_if_it_takes_much_longer_than_others(seconds: float, longest: float) -> None:
+    controller = Concurrency(4)
+    for _ in range(20):
+        controller.end(controller.begin(0.0, "key", "log"), TAKEN, seconds, waiting=False, chance=0.5)
+    lost = Outcome(None, possible_duplicate=True)
+    controller.end(controller.begin(0.0, "key", "lost"), lost, 10.0, waiting=False, chance=0.5)
+    request = controller.begin(100.0, "key", "log")
+    assert not controller.is_any_hanging(100.0 + longest - 0.01)
+    assert controller.is_any_hanging(100.0 + longest + 0.01)
+    controller.abandon(request)
+    assert not controller.is_any_hanging(200.0)
+
+
 def test_senders_that_take_turns_stay_few_once_a_slow_server_is_quick_again() -> None:
     sim = run(slow(0.1), 5)
     assert sim.controller.limit >= 32
