@@ -92,9 +92,10 @@ class NatsServers:
             routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self._routes)
             cluster = f"cluster {{ name: fleet, listen: 127.0.0.1:{self._routes[node]}, routes: [{routes}] }}\n"
         sync = ", sync_interval: always" if self._sync else ""
+        # By default, streams could reserve three quarters of the free space of this machine's disk.
         (folder / "nats.conf").write_text(
             f"server_name: node-{node}\nlisten: 127.0.0.1:{self._ports[node]}\n"
-            f'jetstream {{ store_dir: "{folder}"{sync} }}\n{cluster}{self._config}\n'
+            f'jetstream {{ store_dir: "{folder}", max_file_store: 1TB{sync} }}\n{cluster}{self._config}\n'
         )
         with (folder / "log").open("ab") as log:
             self._processes[node] = subprocess.Popen(
