@@ -611,9 +611,10 @@ class Concurrency:
             share: our threads' share of the CPU time of a compute-bound program, 0 to 1.
         """
         self._in_flight.discard(request)
+        seconds = now - request.begins
         if outcome.status is not None:
-            self._latest.append(now - request.begins)
-        self.latency.observe(now - request.begins)
+            self._latest.append(seconds)
+        self.latency.observe(seconds)
         found, is_current, was_shut = verdict(outcome.status), request.ticket == self._ticket, self.gate.is_shut
         if found is Verdict.UNCERTAIN:
             found = self.gate.suspected(request, outcome, now, chance=chance)
@@ -631,7 +632,6 @@ class Concurrency:
                 self._limit.reset()
         elif is_current and waiting and not request.is_paced:
             good = found is not Verdict.RETRY
-            seconds = now - request.begins
             self._ticket += self._limit.record(now, seconds, good=good, unanswered=self._in_flight, share=share)
         return found
 
